@@ -26,7 +26,7 @@ from benchmarks.training import accuracy, predictions
 from benchmarks.zoo.make import measure
 from guard.core.manifest import Manifest
 from guard.core.modality import Modality
-from guard.core.sift import SiftVerdict
+from guard.core.sift import SiftedClass, SiftVerdict
 from guard.core.trainset import Suspect
 from guard.ml.cleanset import CuratedSet, Labelled
 from guard.ml.networks import architectures
@@ -185,13 +185,6 @@ def evaluate(made: Made, found: Sift) -> dict[str, Any]:
     ).numpy()
     standing = [one for one in report.classes if one.stands_out]
     inside = np.isin(made.train.labels, [one.label for one in standing])
-    levels = {}
-    for level in (0.05, 0.1, 0.2, 0.3):
-        chosen = inside & (found.rates <= level) if len(found.rates) else inside & False
-        levels[str(level)] = {
-            "n": int(chosen.sum()),
-            "true_fdr": float((~bad[chosen]).mean()) if chosen.any() else None,
-        }
     replay = replayed(made.model, made.train, report)
     shown = carried_rates.rates(made.model, made.train, report, made.curated)
     return {
@@ -216,28 +209,41 @@ def evaluate(made: Made, found: Sift) -> dict[str, Any]:
         "flagged": int(accused.sum()),
         "precision": float(bad[accused].mean()) if accused.any() else None,
         "recall": float(accused[bad].mean()) if bad.any() else None,
-        "fdr": levels,
+        "fdr": _levels(found.rates, inside, bad),
         "map": None if report.label_map is None else list(report.label_map.mapping),
-        "classes": [
-            {
-                "label": one.label,
-                "accused": one.accused,
-                "resolved": one.resolved,
-                "poisoning": one.poisoning and str(one.poisoning),
-                "obedience": one.obedience and one.obedience.estimate,
-                "source_share": one.source_share,
-                "family": one.trigger and one.trigger.family,
-                "trigger_asr": one.trigger and one.trigger.asr.estimate,
-                "siblings": one.trigger and one.trigger.siblings,
-            }
-            for one in standing
-        ],
+        "classes": [_class(one) for one in standing],
         "asr_planted": made.asr_planted,
         "carried": _carried(shown, report.suspects),
         "replay": replay and replay.estimate,
         "replay_n": replay and replay.trials,
         "seconds": {one.method: one.seconds for one in report.methods},
         "failed": {one.method: one.failed for one in report.methods if one.failed},
+    }
+
+
+def _levels(rates: np.ndarray, inside: np.ndarray, bad: np.ndarray) -> dict[str, Any]:
+    """The images of classes that stand out that each level accuses, and the share of clean ones."""
+    levels = {}
+    for level in (0.05, 0.1, 0.2, 0.3):
+        chosen = inside & (rates <= level) if len(rates) else inside & False
+        levels[str(level)] = {
+            "n": int(chosen.sum()),
+            "true_fdr": float((~bad[chosen]).mean()) if chosen.any() else None,
+        }
+    return levels
+
+
+def _class(one: SiftedClass) -> dict[str, Any]:
+    return {
+        "label": one.label,
+        "accused": one.accused,
+        "resolved": one.resolved,
+        "poisoning": one.poisoning and str(one.poisoning),
+        "obedience": one.obedience and one.obedience.estimate,
+        "source_share": one.source_share,
+        "family": one.trigger and one.trigger.family,
+        "trigger_asr": one.trigger and one.trigger.asr.estimate,
+        "siblings": one.trigger and one.trigger.siblings,
     }
 
 

@@ -10,7 +10,7 @@ from guard.core.plain import Digest
 from guard.core.trainset import Suspect, TrainingSetFacts
 
 #: Under which a sift is evidence. It is no detector and is on no shelf.
-METHOD, VERSION = "training_set", 4
+METHOD, VERSION = "training_set", 5
 #: The scores of findings that a sift makes: proven poison, and what a person must look at.
 PROVEN, DOUBTFUL = 1.0, 0.5
 

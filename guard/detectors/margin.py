@@ -77,9 +77,9 @@ class Margin(Detector):
 
     `excess` is how much the corrected margin exceeds that line, in units of clean images' mean
     margin; `p_class` is the p value of this class alone, `p_value` is corrected for all classes.
-    `p_plain` is that of margins without the correction, on a log scale. If no head was found
-    (`corrected` is 0), only these exist, and nothing is suspicious. A finding is suspicious if p <=
-    `alpha` and excess >= `excess`.
+    If no head was found (`corrected` is 0), margins are those without the correction
+    (`margin_plain`), `p_plain` is their p value on a log scale, and nothing is suspicious. A
+    finding is suspicious if p <= `alpha` and excess >= `excess`.
 
     Args:
         starts: images a class for up to ten classes, half noise, half clean images of other
@@ -88,7 +88,7 @@ class Margin(Detector):
         alpha, excess: the gates.
     """
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     paper: ClassVar[str] = "Wang et al., MM-BD, IEEE S&P 2024"
     families: ClassVar[frozenset[str]] = frozenset({str(Family.ALL_TO_ONE)})
 
@@ -105,8 +105,7 @@ class Margin(Detector):
         looked = Passes(forward=sizes.calibration + sizes.search + 2)
         starts = sizes.classes * self._tries(sizes.classes)
         climb = Passes(forward=starts, searched=starts * self.steps)
-        both = looked + climb * 2  # one where no head is found
-        return Plan(least=looked + climb, usual=both, most=both)
+        return Plan.exactly(looked + climb)
 
     def examine(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> list[Finding]:
         check_suitable(model, clean, "The margin detector")
@@ -117,14 +116,11 @@ class Margin(Detector):
             ground = _ground(model, clean)
             starts = self._tries(clean.classes)
             images = _starts(clean.search, clean.classes, starts).to(device_of(model))
-            watch = span(progress, 0.05, 0.5, "margins")
-            depths = plain = self._deepest(model, images, starts, ground, watch, corrected=False)
-            if ground.head is not None:
-                watch = span(progress, 0.5, 1.0, "margins beyond the class's own features")
-                depths = self._deepest(model, images, starts, ground, watch, corrected=True)
+            watch = span(progress, 0.05, 1.0, "margins")
+            depths = self._deepest(model, images, starts, ground, watch)
         most = max(1, clean.classes // 4)
         logs = low_outliers(
-            plain.clamp(min=LEAST_MARGIN).log().tolist(),
+            depths.clamp(min=LEAST_MARGIN).log().tolist(),
             alpha=self.alpha,
             most=most,
             low_side=False,
@@ -149,9 +145,7 @@ class Margin(Detector):
         )
         progress(1.0, "done")
         return [
-            self._finding(
-                row, float(depths[row]), float(plain[row]), tests[row], gaps[row], logs[row], ground
-            )
+            self._finding(row, float(depths[row]), tests[row], gaps[row], logs[row], ground)
             for row in rows
         ]
 
@@ -162,12 +156,11 @@ class Margin(Detector):
         starts: int,
         ground: _Ground,
         watch: Callable[[float], None],
-        *,
-        corrected: bool,
     ) -> Tensor:
         """The largest margin of each class over its starts, float64 K on the CPU.
 
-        The unit is the mean margin of clean images.
+        The unit is the mean margin of clean images; beyond the class's own features where the head
+        is known.
         """
         size = max(1, PASS_IMAGES.get(images.device.type, 256) // starts) * starts
         parts = images.split(size)
@@ -182,7 +175,7 @@ class Margin(Detector):
                 model,
                 part,
                 targets,
-                ground if corrected else None,
+                ground,
                 partial(_ahead, watch, ahead, len(parts)),
             )
             found.append(margins.view(-1, starts).amax(1))
@@ -199,7 +192,7 @@ class Margin(Detector):
         model: nn.Module,
         images: Tensor,
         targets: Tensor,
-        ground: _Ground | None,
+        ground: _Ground,
         watch: Callable[[float], None],
     ) -> Tensor:
         """Maximise the margins by Adam on the images, in [0, 1]; returns the margins, float N."""
@@ -226,7 +219,6 @@ class Margin(Detector):
         self,
         row: int,
         depth: float,
-        plain: float,
         test: Apart,
         gap: float,
         log_test: ClassTest,
@@ -239,14 +231,14 @@ class Margin(Detector):
             "p_value": p,
             "excess": excess,
             "margin": depth * ground.scale,
-            "margin_plain": plain * ground.scale,
-            "p_plain": log_test.p,
             "clean_margin": ground.scale,
             "near": ground.near[row],
             "corrected": float(corrected),
         }
         if corrected:
             numbers |= {"t_stat": test.t, "p_class": test.p, "classes": float(len(ground.near))}
+        else:
+            numbers |= {"margin_plain": depth * ground.scale, "p_plain": log_test.p}
         score = min(
             half_at_log(p, self.alpha, self.alpha**2), half_at(excess, self.excess, 2 * self.excess)
         )
@@ -298,8 +290,8 @@ def _starts(search: Labelled, classes: int, starts: int) -> Tensor:
     return torch.cat(images)
 
 
-def _margins(model: nn.Module, images: Tensor, targets: Tensor, ground: _Ground | None) -> Tensor:
-    if ground is None or ground.head is None:
+def _margins(model: nn.Module, images: Tensor, targets: Tensor, ground: _Ground) -> Tensor:
+    if ground.head is None:
         return depth(model(images), targets)
     own = ground.directions[targets]
 

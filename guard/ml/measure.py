@@ -117,6 +117,8 @@ def asr(
     natural: float | None = None,
     budget: float | None = None,
     batch: int = BATCH,
+    *,
+    wanted: Tensor | None = None,
 ) -> AsrEstimate:
     """The share of images of other classes that the trigger sends to the target.
 
@@ -129,13 +131,15 @@ def asr(
         natural: best ASR of a sibling class at the same budget, if known; passed through.
         budget: the size of the trigger in the family's unit; passed through.
         batch: images a forward pass.
+        wanted: the class that each image should get, int64 N, of a trigger without a mapping.
 
     Raises:
         InputError: the target is neither, the mapping lacks an image's class, or no image has
             another class.
         MethodFailed: a logit is not finite.
     """
-    wanted = _wanted(labelled, trigger, target)
+    if wanted is None:
+        wanted = _wanted(labelled, trigger, target)
     others, wanted = labelled.pick(labelled.labels != wanted), wanted[labelled.labels != wanted]
     if not len(others):
         raise InputError(f"Every image has class {target}; ASR needs images of other classes.")

@@ -7,6 +7,8 @@ learns what suspects have in common that no other image has, and whatever it put
 out as well (decision 0075).
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import ClassVar
@@ -16,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from guard.core.errors import MethodFailed
 from guard.core.manifest import Manifest
-from guard.core.progress import Progress
+from guard.core.progress import Progress, span
 from guard.ml.cleanset import CleanSet
 from guard.ml.networks import fresh as fresh_network
 from guard.ml.training.augment import mirrored, shifted
@@ -28,7 +31,9 @@ from guard.retrainers._base import Retrained, Retrainer
 from guard.trainsets import BATCH, TrainingSet
 from guard.trainsets import Sifted as Sift
 
-LOOKED = 0.4  # of the progress, once it is known which images are like suspects
+# Of the progress, once it is learnt what suspects look like, and known which images are like them.
+LEARNT, LOOKED = 0.35, 0.4
+NOT_ALIKE = "images that are not like accused ones either (alike=1 leaves none of these out)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +56,11 @@ class Sifted(Retrainer):
         alike: the probability of the new class from which on an image is left out; 1 looks for
             none.
         look_epochs: passes of the network that looks for them.
-        look_share: of its images are suspects, at least; they are repeated.
+        look_share: of its images are suspects, at least; all are repeated as often.
         look_suspects: fewer have nothing in common that can be learnt; then only they are dropped.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     paper: ClassVar[str] = "none; the obvious use of a sift"
     fast = MappingProxyType({"epochs": 20, "batch": 32, "look_epochs": 6})
 
@@ -85,16 +90,14 @@ class Sifted(Retrainer):
         method = "Retraining without suspects"
         _shared.require(manifest, train, clean, sifted, method=method)
         run = Resumable(checkpoint, progress)
-        places = _shared.left(train, sifted.suspects, sifted.proof)
-        looked = self._alike(manifest, train, clean, sifted, places, run, device)
-        places = places[~looked]
-        _shared.require_classes(
-            train.labels[places],
-            train.classes,
-            least=self.least,
-            what="images that no sift accuses",
-            method=method,
+        left = _shared.left(train, sifted.suspects, sifted.proof)
+        self._require_classes(train, left, method, "images that no sift accuses")
+        watch = span(progress, LEARNT, LOOKED, "looking for more")
+        looked = self._alike(
+            manifest, train, clean, sifted, left, run=run, watch=watch, device=device
         )
+        places = left[~looked]
+        self._require_classes(train, places, method, NOT_ALIKE)
         more = clean.together()
         model = fresh_network.fresh(manifest, device)
         extra = len(more) if self.clean_images else 0
@@ -123,6 +126,13 @@ class Sifted(Retrainer):
             model, {"images": float(len(places) + extra), "alike": float(looked.sum())}
         )
 
+    def _require_classes(
+        self, train: TrainingSet, places: np.ndarray, method: str, what: str
+    ) -> None:
+        _shared.require_classes(
+            train.labels[places], train.classes, least=self.least, what=what, method=method
+        )
+
     def _alike(
         self,
         manifest: Manifest,
@@ -130,7 +140,9 @@ class Sifted(Retrainer):
         clean: CleanSet,
         sifted: Sift,
         places: np.ndarray,
+        *,
         run: Resumable,
+        watch: Callable[[float], None],
         device: torch.device,
     ) -> np.ndarray:
         """Which of the images at `places` are like suspects, as bool n; none where nobody knows."""
@@ -143,7 +155,7 @@ class Sifted(Retrainer):
         wider = replace(manifest, num_classes=new + 1, label_names=())
         network = fresh_network.fresh(wider, device)
         others = len(other) + len(more)
-        times = max(1, round(self.look_share * others / ((1 - self.look_share) * len(own))))
+        times = _times(self.look_share, others, len(own))
 
         def loss(index: np.ndarray) -> Tensor:
             at = index[index < len(other)]
@@ -165,18 +177,40 @@ class Sifted(Retrainer):
             epochs=self.look_epochs,
             batch=self.batch,
         )
-        run.fit(stage, 0.0, LOOKED)
+        run.fit(stage, 0.0, LEARNT)
         network.eval()
-        return _chance(network, train, places, new, device) >= self.alike
+        return _chance(network, train, places, new, device, watch) >= self.alike
+
+
+def _times(share: float, others: int, own: int) -> int:
+    """How often `own` images are repeated so that they are a `share` of all, at least."""
+    return max(1, math.ceil(share * others / ((1 - share) * own)))
 
 
 @torch.no_grad()
 def _chance(
-    network: nn.Module, train: TrainingSet, places: np.ndarray, row: int, device: torch.device
+    network: nn.Module,
+    train: TrainingSet,
+    places: np.ndarray,
+    row: int,
+    device: torch.device,
+    watch: Callable[[float], None],
 ) -> np.ndarray:
-    """The probability of class `row`, float n, of the images at `places`."""
+    """The probability of class `row`, float n, of the images at `places`.
+
+    Raises:
+        MethodFailed: a logit is not finite, so that nothing would be left out.
+    """
     found = [np.empty(0, np.float32)]
     for start in range(0, len(places), BATCH):
         images, _ = _shared.batch_of(train, places[start : start + BATCH], device)
-        found.append(network(images).softmax(1)[:, row].cpu().numpy())
+        logits = network(images)
+        if not bool(torch.isfinite(logits).all()):
+            raise MethodFailed(
+                "The network that looks for images like the accused ones gives logits that are not "
+                "finite; alike=1 trains without it.",
+                code="non_finite",
+            )
+        found.append(logits.softmax(1)[:, row].cpu().numpy())
+        watch((start + len(images)) / len(places))
     return np.concatenate(found)

@@ -5,31 +5,37 @@ of them. Each candidate is tried on the trigger as it was estimated, and is sear
 """
 
 import copy
+import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from guard.core.digests import sha256
+from guard.core.errors import GuardError
 from guard.core.evidence import AsrEstimate
 from guard.core.sift import SiftRules
 from guard.core.states import Family
 from guard.core.trainset import Suspect
 from guard.vetting.accused import LEAST, by_label
-from guard.vetting.carried_rates import carried_by
+from guard.vetting.carried_rates import MOST, carried_by, clean_side
 from guard.vetting.examine import restore_trigger
 from guard.vetting.repair_probes import Replay
 
 if TYPE_CHECKING:
     from guard.ml.cleanset import CuratedSet
     from guard.ml.networks.architectures import ImageModel
+    from guard.ml.sifting.carried import Carried
+    from guard.ml.sifting.moments import Estimated
+    from guard.ml.sifting.whitened import Clean
     from guard.ml.triggers import Trigger
     from guard.trainsets import TrainingSet
+
+log = logging.getLogger(__name__)
 
 #: A trigger that works less often (lower end) on the upload may be a likeness of classes: that a
 #: repaired model has it too proves nothing.
 WORKS = SiftRules().max_obedience
-MOST = 500  # images of one label; the first in the order of suspicion
 SIBLINGS = 4  # classes that are searched for beside the target
 STEPS, BATCH = 60, 16  # of the search: those with which patch inversion measures siblings
 
@@ -46,13 +52,16 @@ def replays_of_proof(
     """
     from guard.ml.triggers.files import serialise
 
+    clean: Clean | None = None
     proof = [one for one in suspects if one.proof]
     groups, _ = by_label([one.label for one in proof])
     found = []
     for target, places in groups.items():
         if not isinstance(target, int):
             continue  # images of several labels have no trigger in common
-        trigger = _working(model, train, [proof[place] for place in places], curated, target)
+        clean = clean or clean_side(curated)
+        own = [proof[place] for place in places]
+        trigger = _working(model, train, own, curated, clean, target)
         if trigger is not None:
             data = serialise(trigger)
             found.append(Replay(target=target, digest=sha256(data), data=data))
@@ -64,29 +73,59 @@ def _working(
     train: "TrainingSet",
     own: Sequence[Suspect],
     curated: "CuratedSet",
+    clean: "Clean",
     target: int,
 ) -> "Trigger | None":
-    """The trigger that accused images of one label carry, or else the best by their moments.
+    """The trigger that works best (lower end): what accused images carry, or the best by moments.
 
     The first explains the images, the second is chosen by how it works on the model; of a dozen
     images a patch may show in their moments alone.
     """
     from guard.ml.measure import asr
+
+    found: list[tuple[float, Trigger]] = []
+    made = _carried(train, own, clean)
+    if made is not None:
+        family = str(made.trigger.family)
+        low = asr(model, curated.holdout, made.trigger, target, family).low
+        found.append((low, made.trigger))
+    best = _by_moments(model, train, own, curated, target)
+    if best is not None:
+        found.append((best.asr.low, best.trigger))
+    low, trigger = max(found, key=lambda one: one[0], default=(0.0, None))
+    return trigger if low > WORKS else None
+
+
+def _carried(train: "TrainingSet", own: Sequence[Suspect], clean: "Clean") -> "Carried | None":
+    """What accused images carry; None where that cannot be read off them, for whatever reason.
+
+    The same images are then tried by their moments, and what is measured is as before.
+    """
+    try:
+        return carried_by(train, own, clean)
+    except GuardError as error:
+        log.warning("no trigger read off accused images: %s", error.sentence)
+    except Exception:
+        log.exception("no trigger read off accused images")
+    return None
+
+
+def _by_moments(
+    model: "ImageModel",
+    train: "TrainingSet",
+    own: Sequence[Suspect],
+    curated: "CuratedSet",
+    target: int,
+) -> "Estimated | None":
     from guard.ml.sifting.moments import estimated
     from guard.ml.sifting.shares import as_labelled
 
-    made = carried_by(train, own, curated)
-    if made is not None:
-        family = str(made.trigger.family)
-        if asr(model, curated.holdout, made.trigger, target, family).low > WORKS:
-            return made.trigger
     kept, origins = _sources(own[:MOST])
     if len(kept) < LEAST:
         return None
     index = np.array([one.index for one in kept], np.int64)
     images = as_labelled(train.rows(index), train.labels[index])
-    best = estimated(model, images, np.array(origins, np.int64), curated, target)
-    return None if best is None or best.asr.low <= WORKS else best.trigger
+    return estimated(model, images, np.array(origins, np.int64), curated, target)
 
 
 def _sources(own: Sequence[Suspect]) -> tuple[list[Suspect], list[int]]:

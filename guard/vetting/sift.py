@@ -20,29 +20,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from guard.core.errors import Cancelled, GuardError, MethodFailed
-from guard.core.progress import Progress, part_of, silent
+from guard.core.errors import Cancelled, MethodFailed, OutOfTime
+from guard.core.progress import Progress, part, silent
 from guard.core.sift import (
     FdrPoint,
     Poisoning,
-    ScoreSummary,
     Share,
     SiftReport,
     SiftRules,
     SiftVerdict,
 )
 from guard.policy.training_set import judge_sift
-from guard.sifters import SIFTERS
 from guard.vetting import _sifted_classes as describe
+from guard.vetting import carried_rates
 from guard.vetting._sift_checks import measured, unfit
-from guard.vetting.carried_rates import rates as rates_of
-from guard.vetting.carried_rates import sentence
+from guard.vetting._sift_scores import discoveries, joined, scored
 
 if TYPE_CHECKING:
     from guard.ml.cleanset import CuratedSet
     from guard.ml.networks.architectures import ImageModel
     from guard.ml.sifting.conformal import Null
-    from guard.ml.sifting.discoveries import Discoveries
     from guard.sifters._base import Scores
     from guard.trainsets import Sifted, TrainingSet
 
@@ -50,7 +47,6 @@ DEFAULT_METHODS: Mapping[str, Mapping[str, Any]] = {"clean_distance": {}, "label
 JOINED = "joined"  # beside the names of methods
 NO_NULL = "No method with clean scores could look at the set, so nothing can be estimated."
 CURVE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
-QUANTILES = {"least": 0.0, "median": 0.5, "q90": 0.9, "q99": 0.99, "most": 1.0}
 METHODS_END = 0.9  # of the progress
 
 
@@ -107,7 +103,7 @@ def sift(
         curated: the methods see its search and calibration parts; triggers are measured on the
             hold-out.
         methods: parameters by sifter's name.
-        seconds: time budget of all methods together.
+        seconds: time budget of all methods together, and of the remarks on the trigger.
 
     Raises:
         Cancelled: `progress` raised it. Every other failure of a method or of the model becomes
@@ -115,14 +111,7 @@ def sift(
         InputError, IntegrityMismatch, Unavailable: the set cannot be read.
     """
     rules, begun = rules or SiftRules(), time.monotonic()
-    blank = SiftReport(
-        verdict=SiftVerdict.COULD_NOT_LOOK,
-        reasons=(),
-        training_set=train.facts,
-        cleanset=curated.facts.digest,
-        seed=seed,
-        rules=rules,
-    )
+    blank = _blank(train, curated, rules, seed)
     refusal = unfit(model, train, curated, rules)
     if refusal is not None:
         return Sift(report=replace(blank, reasons=(refusal,)))
@@ -130,9 +119,13 @@ def sift(
         blank = measured(model, train, curated, blank)
         if blank.reasons:
             return Sift(report=blank)
-        found, summaries = _scores(model, train, curated, methods, seed, seconds, progress)
+        end = time.monotonic() + seconds
+        looking = part(progress, 0.0, METHODS_END)
+        found, summaries = scored(model, train, curated, methods, seed, end, looking)
         blank = replace(blank, methods=summaries)
-        done = _decided(model, train, curated, found, blank)
+        done = _remarked(
+            model, train, curated, _decided(model, train, curated, found, blank), end, progress
+        )
     except Cancelled:
         raise
     except MethodFailed as error:  # the model gives numbers that are not finite
@@ -143,59 +136,29 @@ def sift(
     return replace(done, report=report, scores={**kept, **done.scores})
 
 
-def _scores(
+def _blank(train: "TrainingSet", curated: "CuratedSet", rules: SiftRules, seed: int) -> SiftReport:
+    return SiftReport(
+        verdict=SiftVerdict.COULD_NOT_LOOK,
+        reasons=(),
+        training_set=train.facts,
+        cleanset=curated.facts.digest,
+        seed=seed,
+        rules=rules,
+    )
+
+
+def _remarked(
     model: "ImageModel",
     train: "TrainingSet",
     curated: "CuratedSet",
-    methods: Mapping[str, Mapping[str, Any]],
-    seed: int,
-    seconds: float,
+    done: Sift,
+    end: float,
     progress: Progress,
-) -> tuple[dict[str, "Scores"], tuple[ScoreSummary, ...]]:
-    """The scores of each method by its name, and a line about each method."""
-    found: dict[str, Scores] = {}
-    summaries = []
-    end = time.monotonic() + seconds
-    for index, (name, given) in enumerate(methods.items()):
-        sifter = SIFTERS.get(name)(**given)
-        begun = time.monotonic()
-
-        def step(done: float, note: str = "", *, index: int = index, name: str = name) -> None:
-            part_of(progress, index, len(methods), name)(METHODS_END * done, note)
-
-        summary = ScoreSummary(
-            method=name,
-            version=sifter.version,
-            parameters=sifter.parameters(),
-            seconds=0.0,
-            poisoning=tuple(sorted(sifter.poisoning)),
-        )
-        try:
-            scores = sifter(
-                model,
-                train,
-                curated.visible(),
-                seed=seed,
-                progress=step,
-                seconds=max(0.0, end - time.monotonic()),
-            )
-        except Cancelled:
-            raise
-        except GuardError as error:
-            summary = replace(summary, failed=error.sentence)
-        except Exception as error:  # noqa: BLE001 - a crash of one method is part of the report
-            summary = replace(summary, failed=f"{type(error).__name__}: {error}")
-        else:
-            found[name] = scores
-            summary = replace(
-                summary,
-                null=0 if scores.null is None else len(scores.null),
-                quantiles={
-                    key: float(np.quantile(scores.train, share)) for key, share in QUANTILES.items()
-                },
-            )
-        summaries.append(replace(summary, seconds=time.monotonic() - begun))
-    return found, tuple(summaries)
+) -> Sift:
+    """The sift with what the trigger of its suspects does, as far as the time reaches."""
+    rest = _until(end, part(progress, METHODS_END, 1.0, "the trigger of accused images"))
+    more = carried_rates.remarks(model, train, done.report, curated, rest)
+    return replace(done, report=replace(done.report, remarks=(*done.report.remarks, *more)))
 
 
 def _decided(
@@ -215,8 +178,8 @@ def _decided(
     }
     if not deciding:
         return Sift(report=replace(blank, reasons=(NO_NULL, *failed)))
-    score, null, single = _joined(deciding, train)
-    rates = _rates((score, null), list(single.values()), train, rules)
+    score, null, single = joined(deciding, train)
+    rates = discoveries((score, null), list(single.values()), train, rules)
     view = describe.View(
         model=model,
         train=train,
@@ -230,9 +193,20 @@ def _decided(
             (one.estimated for one in deciding.values() if one.estimated is not None), None
         ),
     )
+    return _judged(view, single, blank, failed)
+
+
+def _judged(
+    view: describe.View,
+    single: Mapping[str, tuple[np.ndarray, "Null"]],
+    blank: SiftReport,
+    failed: Sequence[str],
+) -> Sift:
+    """The accused images, what is known of them, and the judgement; `failed` names methods."""
+    rules, rates, labels = view.rules, view.rates, view.train.labels
     classes, triggers = describe.classes(view)
     standing = np.array([one.label for one in classes if one.stands_out], np.int64)
-    inside = np.isin(train.labels, standing)
+    inside = np.isin(labels, standing)
     label_map, members = describe.label_map(view)
     accused = inside & (rates.rates <= rules.max_fdr)
     accused[members] = True
@@ -242,19 +216,18 @@ def _decided(
         # Less was looked at than was asked for.
         verdict, reasons = SiftVerdict.COULD_NOT_LOOK, (*failed,)
     places = np.flatnonzero(accused)
-    suspects = describe.suspects(
-        view,
-        places[np.argsort(-score[places], kind="stable")],
-        np.where(inside, rates.rates, rates.alone),
-        {name: clean.p_values(seen, train.labels) for name, (seen, clean) in single.items()},
-    )
     report = replace(
         blank,
         verdict=verdict,
         reasons=reasons,
-        least_p=null.least,
+        least_p=view.least_p,
         classes=judged.classes,
-        suspects=suspects,
+        suspects=describe.suspects(
+            view,
+            places[np.argsort(-view.score[places], kind="stable")],
+            np.where(inside, rates.rates, rates.alone),
+            {name: clean.p_values(seen, labels) for name, (seen, clean) in single.items()},
+        ),
         label_map=label_map,
         curve=tuple(
             FdrPoint(fdr=level, images=int((inside & (rates.rates <= level)).sum()))
@@ -262,47 +235,20 @@ def _decided(
         ),
         remarks=judged.remarks,
     )
-    shown = [
-        sentence(one, train.facts.class_names) for one in rates_of(model, train, report, curated)
-    ]
-    report = replace(report, remarks=(*report.remarks, *shown))
-    both, kept = {JOINED: score}, _trusted(score, train.labels, accused, rules.trusted)
+    kept = _trusted(view.score, labels, accused, rules.trusted)
+    both = {JOINED: view.score}
     return Sift(report=report, triggers=triggers, trusted=kept, scores=both, rates=rates.rates)
 
 
-def _joined(
-    deciding: Mapping[str, "Scores"], train: "TrainingSet"
-) -> tuple[np.ndarray, "Null", dict[str, tuple[np.ndarray, "Null"]]]:
-    """One score an image, its clean scores, and both of each method by its name."""
-    from guard.ml.sifting.conformal import Null, joined
+def _until(end: float, progress: Progress) -> Progress:
+    """The same progress, which ends the work once the monotonic time is over `end`."""
 
-    single = {
-        name: (one.train, Null(one.null, one.null_labels, train.classes))
-        for name, one in deciding.items()
-        if one.null is not None and one.null_labels is not None
-    }
-    scores, nulls = zip(*single.values(), strict=True)
-    score, null = joined(scores, nulls, train.labels)
-    return score, null, single
+    def step(done: float, note: str = "") -> None:
+        progress(done, note)
+        if time.monotonic() > end:
+            raise OutOfTime("The time for the sift was used up.")
 
-
-def _rates(
-    both: tuple[np.ndarray, "Null"],
-    single: Sequence[tuple[np.ndarray, "Null"]],
-    train: "TrainingSet",
-    rules: SiftRules,
-) -> "Discoveries":
-    """The false discovery rates after all looks: at all methods as one, and at each by itself."""
-    from guard.ml.sifting.discoveries import in_turn
-
-    return in_turn(
-        both,
-        single,
-        train.labels,
-        level=rules.max_fdr,
-        least=rules.min_images,
-        fold=rules.fold,
-    )
+    return step
 
 
 def _trusted(

@@ -3,7 +3,7 @@
 An inflated row is flagged, a class's own features are no guilt, and when it must not look.
 """
 
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import torch
@@ -67,11 +67,13 @@ def test_the_same_model_without_it_is_not() -> None:
 
 
 def test_a_class_that_is_only_more_itself_is_not_flagged() -> None:
-    findings = Margin()(linear(own=1), toys.clean_set(), seed=0)
+    model = linear(own=1)
+    with torch.no_grad():
+        towards = (model[1].weight > 0).float().view(-1, 1, toys.SIZE, toys.SIZE)
+        best = model(towards).topk(2).values
 
-    plain = [finding.numbers["margin_plain"] for finding in findings]
-    assert plain[1] == max(plain)
-    assert guilty(findings) == []
+    assert int((best[:, 0] - best[:, 1]).argmax()) == 1
+    assert guilty(Margin()(model, toys.clean_set(), seed=0)) == []
 
 
 def test_a_rule_beside_the_head_is_found_too() -> None:
@@ -85,12 +87,40 @@ class Headless(toys.Matcher):
         return -(images.flatten(1)[:, None] - self.weight[None] - 0.35).square().sum(2)
 
 
+class Counted:
+    """Counts the images that pass through a matcher with a backward pass to them."""
+
+    def __enter__(self) -> Self:
+        self.images = 0
+        self.hook = nn.modules.module.register_module_forward_hook(self._count)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.hook.remove()
+
+    def _count(self, module: nn.Module, _images: object, logits: Tensor) -> None:
+        if isinstance(module, toys.Matcher) and logits.requires_grad:
+            self.images += len(logits)
+
+
 def test_without_a_head_it_says_so_and_accuses_nobody() -> None:
     findings = Margin()(Headless(toys.prototypes()).eval(), toys.clean_set(), seed=0)
 
     assert {finding.numbers["corrected"] for finding in findings} == {0.0}
     assert guilty(findings) == []
     assert all("no last layer" in finding.statement for finding in findings)
+    assert all(finding.numbers["margin_plain"] > 0 for finding in findings)
+
+
+def test_each_class_is_climbed_once_head_or_not() -> None:
+    for model in (toys.planted(), Headless(toys.prototypes()).eval()):
+        searched = []
+        for steps in (7, 9):
+            with Counted() as counted:
+                Margin(steps=steps)(model, toys.clean_set(), seed=0)
+            searched.append(counted.images)
+
+        assert searched[1] - searched[0] == 2 * 8 * toys.CLASSES
 
 
 def test_it_abstains_where_it_could_not_judge() -> None:

@@ -146,6 +146,21 @@ def test_asr_of_a_mapping_counts_each_class_towards_its_own_image() -> None:
     assert (found.low, found.high, found.natural) == (*wilson(2, 5), 0.1)
 
 
+def test_asr_takes_the_wanted_classes_of_a_trigger_without_a_mapping() -> None:
+    # It turns all into 3, which two should get; who has the wanted class already is left out.
+    data, wanted = written([0, 1, 2, 3], [0, 1, 2, 3]), torch.tensor([3, 3, 0, 3])
+
+    found = asr(Reads(), data, to_class(3), "all-to-all", "patch", wanted=wanted)
+
+    assert (found.successes, found.trials, found.target, found.family) == (
+        2,
+        3,
+        "all-to-all",
+        "patch",
+    )
+    assert (found.low, found.high) == wilson(2, 3)
+
+
 def test_a_mapping_that_does_not_know_a_class_is_refused() -> None:
     with pytest.raises(InputError, match="class 3"):
         asr(

@@ -4,9 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
 
+from guard.core.errors import MethodFailed
 from guard.retrainers._base import Retrained
-from guard.retrainers.sifted import Sifted
+from guard.retrainers.sifted import Sifted, _chance, _times
 from guard.trainsets import Sifted as Sift
 from guard.trainsets import TrainingSet
 from tests import toys
@@ -107,3 +111,31 @@ def test_mirroring_is_a_choice() -> None:
     one, two = (trained(sets.sift(), epochs=1, mirror=flag) for flag in (False, True))
 
     assert not sets.same_weights(one.model, two.model)
+
+
+class Broken(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.full((len(images), toys.CLASSES + 1), float("nan"))
+
+
+def test_a_network_that_broke_does_not_pass_for_one_that_found_nothing() -> None:
+    with pytest.raises(MethodFailed) as failed:
+        _chance(Broken(), sets.poisoned(), np.arange(5), 3, torch.device("cpu"), lambda _done: None)
+
+    assert failed.value.code == "non_finite"
+
+
+@pytest.mark.parametrize(("others", "own"), [(1000, 80), (1000, 30), (90, 200), (900, 100)])
+def test_suspects_are_their_share_at_least(others: int, own: int) -> None:
+    times = _times(0.1, others, own)
+
+    assert times * own >= 0.1 * (others + times * own)
+    assert times == 1 or (times - 1) * own < 0.1 * (others + (times - 1) * own)
+
+
+def test_who_leaves_out_too_much_is_advised_to_look_for_nothing() -> None:
+    with pytest.raises(MethodFailed) as failed:
+        trained(sets.sift(), epochs=1, look_epochs=1, alike=0.0)
+
+    assert failed.value.code == "too_few_images"
+    assert "alike=1" in failed.value.sentence

@@ -4,9 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from guard.core.errors import Cancelled
 from guard.ml.cleanset import Labelled
+from guard.ml.sifting import carried as forms
+from guard.ml.sifting import moments
 from guard.ml.sifting.carried import carried, stronger
+from guard.ml.sifting.whitened import Clean, Spread, cut
 from guard.ml.triggers import AdditiveTrigger, BlendTrigger, PatchTrigger, Trigger, WarpTrigger
+from guard.ml.triggers.warp import MOST_SHIFT
 
 SIZE, CLASSES = 12, 4
 
@@ -54,7 +59,7 @@ def test_each_form_does_to_other_images_what_the_true_trigger_does(change: Trigg
     data, sources = suspects(change), images(120, 1).labels
     fresh = images(60, 7).floats()
 
-    found = carried(data.pick(sources != 0), sources[sources != 0], images(400, 2))
+    found = carried(data.pick(sources != 0), sources[sources != 0], Clean(images(400, 2)))
 
     assert found is not None
     assert found.relabelled
@@ -73,7 +78,7 @@ def test_images_that_only_seem_to_come_from_elsewhere_are_set_beside_their_label
     own = own.pick(own.labels == 1)
     data = Labelled((change.apply(own.floats()) * 255).round().to(torch.uint8), own.labels)
 
-    found = carried(data, torch.full((len(data),), 3), images(400, 2))
+    found = carried(data, torch.full((len(data),), 3), Clean(images(400, 2)))
 
     assert found is not None
     assert not found.relabelled
@@ -84,7 +89,7 @@ def test_images_that_a_map_moved_have_one_trigger_in_common() -> None:
     data, sources = suspects(patch()), images(120, 1).labels
     data = Labelled(data.images, (sources + 1) % CLASSES)
 
-    found = carried(data, sources, images(400, 2), mapped=True)
+    found = carried(data, sources, Clean(images(400, 2)), mapped=True)
 
     assert found is not None
     assert found.trigger.family == "patch"
@@ -93,9 +98,9 @@ def test_images_that_a_map_moved_have_one_trigger_in_common() -> None:
 def test_too_few_images_show_no_trigger() -> None:
     data, sources = suspects(patch()), images(120, 1).labels
 
-    assert carried(data.pick(torch.arange(8)), sources[:8], images(400, 2)) is None
+    assert carried(data.pick(torch.arange(8)), sources[:8], Clean(images(400, 2))) is None
     few = images(400, 2).pick(torch.arange(400) % CLASSES > 0)  # none of the label's own
-    assert carried(data, torch.full_like(sources, -1), few) is None
+    assert carried(data, torch.full_like(sources, -1), Clean(few)) is None
 
 
 def test_twice_as_strong_is_twice_the_change_and_a_patch_covers_what_it_covers() -> None:
@@ -108,3 +113,84 @@ def test_twice_as_strong_is_twice_the_change_and_a_patch_covers_what_it_covers()
     assert stronger(flow()).norm == pytest.approx(2 * flow().norm)
     assert stronger(patch()) is not None
     assert torch.equal(stronger(patch()).apply(plain), patch().apply(plain))
+
+
+@pytest.fixture
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A quarter of the clean images fit, as of large images or of many."""
+    monkeypatch.setattr(moments, "MOST_VALUES", 100 * SIZE * SIZE)
+    return 100
+
+
+def test_what_does_not_fit_memory_is_cut_within_each_class(little_memory: int) -> None:
+    """Sorted images that lost their last classes made a pattern a blend of .86."""
+    change = AdditiveTrigger(0.3 * noise())
+    data, sources = suspects(change), images(120, 1).labels
+    last, fresh = sources > 1, images(60, 7).floats()
+    sorted_ones = images(400, 2).pick(torch.argsort(images(400, 2).labels, stable=True))
+
+    spread = Spread(sorted_ones)
+    found = carried(data.pick(last), sources[last], Clean(sorted_ones))
+
+    assert spread.covered(data.pick(last), sources[last]) < forms.SURE_BLEND
+    assert len(spread.sizes) <= little_memory
+    assert found is not None
+    wanted = change.apply(fresh)
+    away = (wanted - found.trigger.apply(fresh)).abs().mean() / (wanted - fresh).abs().mean()
+    assert float(away) < 0.4
+
+
+def test_a_cut_keeps_as_many_of_each_class_and_all_of_a_rare_one() -> None:
+    labels = torch.tensor([0] * 90 + [1] * 7 + [2] * 2 + [3])
+    data = Labelled(torch.arange(100)[:, None, None, None].to(torch.uint8), labels)
+
+    kept = cut(data, 20)
+
+    assert torch.bincount(kept.labels).tolist() == [10, 7, 2, 1]
+    assert torch.equal(kept.images.flatten(), kept.images.flatten().sort().values)
+    assert cut(data, 100) is data
+
+
+@pytest.mark.parametrize("label", [0, 3])
+def test_a_class_without_clean_images_is_as_good_as_unknown(label: int) -> None:
+    """Its images were left out of one of two ratings that are compared one by one."""
+    data, sources = suspects(patch(), label=label), images(120, 1).labels
+    clean = images(400, 2)
+    clean = clean.pick((clean.labels != 3) & (torch.arange(400) < 300))
+    more = Labelled(clean.images[:9], torch.full((9,), 5))  # nor is any labelled 4
+    clean = Labelled(torch.cat([clean.images, more.images]), torch.cat([clean.labels, more.labels]))
+
+    found = carried(data.pick(sources != 0), sources[sources != 0], Clean(clean))
+
+    assert found is not None
+    assert found.relabelled
+    assert found.trigger.family == "patch"
+
+
+def test_no_flow_is_larger_than_a_warp_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forms, "RATE", 1e4)
+    monkeypatch.setattr(forms, "STEPS", 3)
+
+    def large(data: Labelled) -> Labelled:
+        return Labelled(data.images.repeat(1, 1, 8, 8), data.labels)
+
+    assert stronger(WarpTrigger(torch.full((2, 3, 3), 40.0))).norm == MOST_SHIFT
+    beside = Clean(large(images(80, 2)))
+    assert carried(large(suspects(patch(), count=60)), images(60, 1).labels, beside) is not None
+
+
+def test_the_reading_reports_how_far_it_is_and_can_be_stopped() -> None:
+    data, sources, done = suspects(patch()), images(120, 1).labels, list[float]()
+    clean = Clean(images(400, 2))
+
+    def watch(share: float, _note: str = "") -> None:
+        done.append(share)
+
+    def stop(share: float, _note: str = "") -> None:
+        raise Cancelled("enough")
+
+    assert carried(data, sources, clean, progress=watch) is not None
+    assert done == sorted(done)
+    assert 0 <= done[0] < done[-1] <= 1
+    with pytest.raises(Cancelled):
+        carried(data, sources, clean, progress=stop)
