@@ -145,14 +145,8 @@ def run(
 
 
 def policy_with(first: str, folder: Path) -> Path:
-    """The default policy with one more defense, tried first, that repairs only what is rejected.
-
-    So the demo shows honest models served as they were uploaded, and ends in minutes.
-    """
+    """The default policy with one more defense, tried before the others."""
     text = (resources.files("guard.policy") / "default.toml").read_text()
-    text = text.replace('when = "always"\n', 'when = "rejected"\n').replace(
-        'otherwise = "served"\n', ""
-    )
     path, place = folder / "policy.toml", text.index("[[purify.defenses]]")
     params = f"params = {PARAMS[first]}\n" if first in PARAMS else ""
     path.write_text(

@@ -44,7 +44,7 @@ def compare(
     policy: Annotated[
         Path | None,
         typer.Option(
-            help="The policy whose detectors --scan runs: a TOML file, default, strict, ensemble "
+            help="The policy whose detectors --scan runs: a TOML file, default, copies, strict, ensemble "
             "or text-to-graph."
         ),
     ] = None,

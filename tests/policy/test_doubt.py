@@ -214,7 +214,7 @@ def test_the_default_of_an_upload_without_a_copy_changes_no_digest() -> None:
 
 
 def test_policies_without_the_rule_keep_their_digests() -> None:
-    for name in ("ensemble", "text-to-graph"):
+    for name in ("default", "ensemble", "text-to-graph"):
         rules = load_policy(Path(name)).to_dict()
 
         assert "repair" not in rules

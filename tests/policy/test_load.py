@@ -29,8 +29,7 @@ def test_the_packaged_policy_requires_a_detector_and_limits_asr() -> None:
     assert policy.name == "default"
     assert policy.detectors["patch_inversion"].required
     assert policy.asr_limit == 0.10
-    assert [(rule.name, rule.after) for rule in policy.defenses if not rule.blind] == [
-        ("fresh_student", ""),
+    assert [(rule.name, rule.after) for rule in policy.defenses] == [
         ("shared_distillation", ""),
         ("patch_unlearning", ""),
         ("distilled_polarizer", "shared_distillation"),
@@ -40,14 +39,12 @@ def test_the_packaged_policy_requires_a_detector_and_limits_asr() -> None:
         ("d_br", ""),
     ]
     assert [rule.name for rule in policy.defenses if rule.informed] == ["relabelling", "d_br"]
-    assert [rule.name for rule in policy.defenses if rule.blind] == ["fresh_student"] * 2
-    assert policy.repair == RepairRule(when="always", otherwise="served")
     assert policy.lifetime_seconds == 30 * 86400
     assert policy.natural == "held"
 
 
 def test_packaged_policies_are_known_by_name_and_use_only_what_is_on_the_shelves() -> None:
-    assert packaged() == ["default", "ensemble", "strict", "text-to-graph"]
+    assert packaged() == ["copies", "default", "ensemble", "strict", "text-to-graph"]
     ensemble = load_policy(Path("ensemble"))
 
     assert ensemble.name == "ensemble"
@@ -75,19 +72,39 @@ def test_the_strict_policy_is_the_default_one_with_a_narrower_proof_that_serves_
     assert default.proof == load_policy(Path("ensemble")).proof
     assert strict.proof == replace(default.proof, max_lead=0.30)
     assert strict.repair == RepairRule(when="always")
-    assert default.repair == replace(strict.repair, otherwise="served")
     blind = [rule.name for rule in strict.defenses if rule.blind]
     assert blind == ["fresh_student", "shared_distillation"]
     known = [rule for rule in strict.defenses if not rule.blind]
-    ours = [rule for rule in default.defenses if not rule.blind]
-    assert sorted(map(str, known)) == sorted(map(str, ours))  # tried in another order
-    assert strict.accuracy == default.accuracy
+    assert [rule for rule in known if rule.name != "fresh_student"] == list(default.defenses)
+    assert strict.accuracy == replace(default.accuracy, max_drop=0.03, max_class_drop=0.15)
     assert (
         replace(
             strict,
             name=default.name,
             version=default.version,
+            accuracy=default.accuracy,
             proof=default.proof,
+            repair=default.repair,
+            defenses=default.defenses,
+        )
+        == default
+    )
+
+
+def test_the_policy_of_copies_is_the_default_one_that_serves_copies_where_they_pass() -> None:
+    default, strict, copies = (load_policy(Path(name)) for name in ("default", "strict", "copies"))
+
+    assert copies.repair == RepairRule(when="always", otherwise="served")
+    assert copies.accuracy == strict.accuracy
+    assert [rule.name for rule in copies.defenses if rule.blind] == ["fresh_student"] * 2
+    known = [rule for rule in copies.defenses if not rule.blind]
+    assert [known[0].name, *known[1:]] == ["fresh_student", *default.defenses]
+    assert (
+        replace(
+            copies,
+            name=default.name,
+            version=default.version,
+            accuracy=default.accuracy,
             repair=default.repair,
             defenses=default.defenses,
         )
