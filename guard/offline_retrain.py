@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from guard.core.errors import InputError
 from guard.core.progress import Progress, part, silent
 from guard.offline import write_model
-from guard.offline_inputs import image_set, inspect_at, name_of, policy_of
+from guard.offline_inputs import image_set, inspect_at, name_of, own_battery, policy_of
 from guard.offline_sift import opened
 from guard.policy.retrained import withheld
 from guard.reports.report import Report
@@ -79,7 +79,7 @@ def retrain(
     # A wrong name or value is refused before the long sift.
     given = checked(RETRAINERS.get(method), params or {})
     folder = _free(state_folder(out), resume=resume)
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, own_battery():
         inspected = inspect_at(Path(like), Path(temporary))
         model = examine.open_model(inspected.canonical, device=device)
         curated = image_set(cleanset)

@@ -25,7 +25,7 @@ def calibrate(
         typer.Option(help="A stored name or an .npz; only models that it fits are used."),
     ] = None,
     policy: Annotated[
-        Path | None, typer.Option(help="Policy TOML, or default, strict, ensemble.")
+        Path | None, typer.Option(help="Policy TOML, or default, copies, strict, ensemble.")
     ] = None,
     part: Annotated[
         str | None, typer.Option(help="Use only models whose truth names this part of the zoo.")

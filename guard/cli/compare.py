@@ -44,8 +44,8 @@ def compare(
     policy: Annotated[
         Path | None,
         typer.Option(
-            help="The policy whose detectors --scan runs: a TOML file, default, strict, ensemble "
-            "or text-to-graph."
+            help="The policy whose detectors --scan runs: a TOML file, default, copies, strict, "
+            "ensemble or text-to-graph."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same answer, on one machine.")] = 0,

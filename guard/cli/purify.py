@@ -43,7 +43,7 @@ def purify(
         ),
     ] = None,
     policy: Annotated[
-        Path | None, typer.Option(help="Policy TOML, or default, strict, ensemble.")
+        Path | None, typer.Option(help="Policy TOML, or default, copies, strict, ensemble.")
     ] = None,
     defense: Annotated[
         str | None,

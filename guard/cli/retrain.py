@@ -58,7 +58,9 @@ _Parameters = Annotated[
         help="A parameter of --method as NAME=VALUE; may be given repeatedly.",
     ),
 ]
-_Policy = Annotated[Path | None, typer.Option(help="Policy TOML, or default, strict, ensemble.")]
+_Policy = Annotated[
+    Path | None, typer.Option(help="Policy TOML, or default, copies, strict, ensemble.")
+]
 _Seed = Annotated[int, typer.Option(min=0, help="Same seed, same answer, on one machine.")]
 _Device = Annotated[
     str | None, typer.Option(help="A torch device; CUDA where there is one by default.")

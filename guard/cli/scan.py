@@ -37,7 +37,7 @@ def scan(
         str, typer.Option(help="A stored name, an image folder, a .parquet or an .npz.")
     ],
     policy: Annotated[
-        Path | None, typer.Option(help="Policy TOML, or default, strict, ensemble.")
+        Path | None, typer.Option(help="Policy TOML, or default, copies, strict, ensemble.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same answer, on one machine.")] = 0,
     device: Annotated[

@@ -46,7 +46,9 @@ _CleanSet = Annotated[
         "by default that of the model's scan."
     ),
 ]
-_Policy = Annotated[Path | None, typer.Option(help="Policy TOML, or default, strict, ensemble.")]
+_Policy = Annotated[
+    Path | None, typer.Option(help="Policy TOML, or default, copies, strict, ensemble.")
+]
 _Out = Annotated[
     Path | None, typer.Option(help="A file for the suspects: .parquet, .json or .csv.")
 ]

@@ -171,7 +171,8 @@ class PurificationFacts:
     sifted: the accused images that were kept for this proof, and triggers estimated from them.
     `graphs` is the proof of a text-to-graph model, whose accuracy here is the mean similarity of
     what it generates to the prompts' own molecules. `blind`: no trigger of the parent was proven;
-    then `universal` is what could be tried instead.
+    then `universal` is what could be tried instead. `battery` is a commitment to the secret from
+    which a defense drew changes of images, 64 hex digits; None for one that drew none.
     """
 
     defense: str
@@ -195,6 +196,7 @@ class PurificationFacts:
     graphs: GraphProof | None = field(default=None, metadata=LEFT_OUT)
     blind: bool = field(default=False, metadata=LEFT_OUT)
     universal: tuple[UniversalTransfer, ...] = field(default=(), metadata=LEFT_OUT)
+    battery: str | None = field(default=None, metadata=LEFT_OUT)
 
     @property
     def known(self) -> tuple[AsrEstimate, ...]:

@@ -39,6 +39,9 @@ class Defense(ABC):
     paper: ClassVar[str]
     #: The models that it is for, as of a detector.
     modality: ClassVar[Modality] = Modality.IMAGES
+    #: Whether it draws a battery of changes, as of a detector; the facts of a repair then commit to
+    #: the secret.
+    draws_battery: ClassVar[bool] = False
     fast: ClassVar[Mapping[str, Any]] = fixed()  # the defaults that `quick` changes
     ungated: ClassVar[Mapping[str, Any]] = fixed()  # the same for an untrained model
 

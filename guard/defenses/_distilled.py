@@ -368,16 +368,16 @@ class Distilled(Defense):
 def views(images: Tensor, moved: int) -> Tensor:
     """The images, blends of two, and shifted copies: float VIEWS * N,C,H,W in [0, 1].
 
-    Draws from torch's global CPU generator; `shifted` says by how much.
+    Draws from torch's global CPU generator; `moved_together` gives the range.
     """
     count = len(images)
     blends = images.lerp(
         images[torch.randperm(count).to(images.device)], torch.rand(count, 1, 1, 1).to(images)
     )
-    return torch.cat([images, blends, shifted(images, moved)])
+    return torch.cat([images, blends, moved_together(images, moved)])
 
 
-def shifted(images: Tensor, moved: int) -> Tensor:
+def moved_together(images: Tensor, moved: int) -> Tensor:
     """The float images N,C,H,W, all shifted by the same amount, with edges repeated.
 
     It is at most `moved` pixels, drawn from torch's global CPU generator.

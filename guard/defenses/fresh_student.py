@@ -23,11 +23,12 @@ data is to be had (decision 0076):
       behind as well
 
 What it costs depends on how far the clean images reach: a task that cannot be learnt from them is
-lost in part, and then the repair fails or the policy refuses the copy.
+lost in part, and then the repair fails or the policy refuses the copy. Where it is hopeless, a
+short pilot finds that out at a twelfth of the price.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -36,20 +37,30 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot, softmax
 
 from guard.core.errors import MethodFailed
-from guard.core.progress import Progress
+from guard.core.progress import Progress, part
 from guard.defenses._base import Defense, fixed
-from guard.defenses._distilled import shifted
-from guard.ml.cleanset import CleanSet
+from guard.defenses._distilled import moved_together
+from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.measure import accuracy, device_of
 from guard.ml.networks.architectures import ImageModel
 from guard.ml.networks.fresh import fresh
 from guard.ml.samples import spread
 from guard.ml.search.battery import Change, battery, secret_in_force
-from guard.ml.training.fit import by_fan_in, fit, require_accuracy, require_images
+from guard.ml.seeds import seeded
+from guard.ml.training.fit import (
+    Objective,
+    by_fan_in,
+    fit,
+    require_accuracy,
+    require_images,
+)
 
 #: Batteries that the student is trained on. They are others than those that `pair` looks with, so
 #: that what it finds of a student is no echo of the training.
 FIRST, BATTERIES = 100, 24
+#: A battery for images of so many numbers takes about a sixth of a gigabyte; larger ones get fewer.
+MOST_NUMBERS = 1_000_000
+PILOT_SEED = 7  # of its own, so that a pilot changes nothing of the training that follows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +78,19 @@ class FreshStudent(Defense):
         labelled: the share (0..1) of the true label in all that is learnt.
         moved: the largest shift of an image, as a share of its shorter side.
         changed: altered copies of each image; `kinds` changes are drawn for each step.
+        pilot: steps of a first student, in one short cycle on the search images; 0 for none.
+        promising: the share (0..1) of the model's calibration accuracy that the pilot must reach;
+            otherwise the repair ends there.
+        draw: which of the networks that could be drawn; another one gives another copy.
         max_drop: the repair fails if it loses more calibration accuracy (0..1) than this.
         min_per_class: search images that every class needs.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     paper: ClassVar[str] = "own, after Yoshida and Fujino, AISec 2020"
-    fast = fixed(steps=150, batch=32)
-    ungated = fixed(steps=2, batch=64, max_drop=1.0)
+    draws_battery: ClassVar[bool] = True
+    fast = fixed(steps=150, batch=32, pilot=0)
+    ungated = fixed(steps=2, batch=64, pilot=0, max_drop=1.0)
 
     steps: int = 1200
     batch: int = 64
@@ -85,48 +101,90 @@ class FreshStudent(Defense):
     moved: float = 0.15
     changed: int = 1
     kinds: int = 8
+    pilot: int = 100
+    promising: float = 0.5
+    draw: int = 0
     max_drop: float = 0.1
     min_per_class: int = 2
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="A fresh student")
         before = accuracy(model, clean.calibration, clean.classes).overall
-        student = _fresh(model)
         teacher = model.requires_grad_(requires_grad=False)
+        lesson = self._lesson(teacher, clean)
+        begun = self.pilot / (self.pilot + self.steps)
+        if self.pilot:
+            with seeded(PILOT_SEED):
+                pilot = _fresh(model)
+                watch = part(progress, 0, begun, "pilot")
+                self._teach(pilot, clean.search, lesson, self.pilot, watch)
+            self._require_promise(pilot, clean, before)
+        for _ in range(self.draw):
+            torch.manual_seed(int(torch.randint(2**31, (1,))))
+        student = _fresh(model)
+        self._teach(student, clean.together(), lesson, self.steps, part(progress, begun, 1))
+        require_accuracy(student, clean, before, drop=self.max_drop, method="A fresh student")
+        return student
+
+    def _lesson(self, teacher: nn.Module, clean: CleanSet) -> Callable[[nn.Module], Objective]:
+        """The objective of a student: what it shall answer to changed clean images."""
         reach = round(self.moved * min(clean.search.images.shape[-2:]))
         changes = _changes(clean.search.images.shape[1:])
 
-        def objective(images: Tensor, labels: Tensor) -> Tensor:
-            asked = torch.cat([images, shifted(images, reach)])
-            with torch.no_grad():
-                wanted = softmax(teacher(asked) / self.softened, 1)
-            truth = one_hot(labels, wanted.shape[1]).to(wanted)
-            wanted = wanted.lerp(truth.repeat(2, 1), self.labelled)
-            own = wanted[: len(images)]
-            blends, between = _blends(images, own)
-            altered = [self._altered(images, changes) for _ in range(self.changed)]
-            shown = torch.cat([asked, blends, *altered])
-            return cross_entropy(
-                student(shown), torch.cat([wanted, between, own.repeat(self.changed, 1)])
-            )
+        def of(student: nn.Module) -> Objective:
+            def objective(images: Tensor, labels: Tensor) -> Tensor:
+                asked = torch.cat([images, moved_together(images, reach)])
+                with torch.no_grad():
+                    wanted = softmax(teacher(asked) / self.softened, 1)
+                truth = one_hot(labels, wanted.shape[1]).to(wanted)
+                wanted = wanted.lerp(truth.repeat(2, 1), self.labelled)
+                own = wanted[: len(images)]
+                blends, between = _blends(images, own)
+                altered = [self._altered(images, changes) for _ in range(self.changed)]
+                shown = torch.cat([asked, blends, *altered])
+                return cross_entropy(
+                    student(shown), torch.cat([wanted, between, own.repeat(self.changed, 1)])
+                )
 
+            return objective
+
+        return of
+
+    def _teach(
+        self,
+        student: nn.Module,
+        data: Labelled,
+        lesson: Callable[[nn.Module], Objective],
+        steps: int,
+        progress: Progress,
+    ) -> None:
+        """Train the student in place for about so many steps; it is in eval mode afterwards."""
         # No more images than the steps can use, so that a large set makes the training no longer.
-        data = spread(clean.together(), self.steps * self.batch)
+        data = spread(data, steps * self.batch)
         fit(
             student,
             data,
-            objective,
+            lesson(student),
             torch.optim.AdamW(
                 by_fan_in(list(student.parameters()), self.rate), weight_decay=self.decay
             ),
-            rounds=math.ceil(self.steps / math.ceil(len(data) / self.batch)),
+            rounds=math.ceil(steps / math.ceil(len(data) / self.batch)),
             batch=self.batch,
             progress=progress,
             decay=True,
         )
         student.eval()
-        require_accuracy(student, clean, before, drop=self.max_drop, method="A fresh student")
-        return student
+
+    def _require_promise(self, pilot: nn.Module, clean: CleanSet, before: float) -> None:
+        """End the repair where the task cannot be learnt from these images."""
+        reached = accuracy(pilot, clean.calibration, clean.classes).overall
+        if not reached >= self.promising * before:
+            raise MethodFailed(
+                f"A fresh student reached {reached:.1%} of the calibration images in a pilot of "
+                f"{self.pilot} steps, and the model {before:.1%}: the clean set teaches too little "
+                "of the task. Use a larger clean set.",
+                code="no_promise",
+            )
 
     def _altered(self, images: Tensor, changes: Sequence[Change]) -> Tensor:
         """The images, float N,C,H,W in [0, 1], each altered by one of `kinds` random changes."""
@@ -145,11 +203,12 @@ def _blends(images: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _changes(shape: Sequence[int]) -> list[Change]:
-    """What the student shall not heed: all changes of `BATTERIES` batteries, for images C,H,W."""
+    """What the student shall not heed: changes of up to `BATTERIES` batteries, for images C,H,W."""
     channels, height, width = shape
+    count = max(1, min(BATTERIES, MOST_NUMBERS // math.prod(shape)))
     return [
         change
-        for turn in range(FIRST, FIRST + BATTERIES)
+        for turn in range(FIRST, FIRST + count)
         for family in battery(secret_in_force(), (channels, height, width), turn).values()
         for change in family
     ]

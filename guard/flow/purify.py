@@ -27,6 +27,7 @@ from guard.jobs.run import run_job
 from guard.store import artifacts, ledger, outbox, scans
 from guard.store.rows import ArtifactKind, ScanRow
 from guard.store.session import reading, transaction
+from guard.vetting import battery_secret
 from guard.vetting.next_defense import Step, applicable, next_step
 from guard.vetting.parent_comparison import replays_from
 from guard.vetting.repair_probes import SECONDS
@@ -128,6 +129,7 @@ def _request(guard: Guard, scan: ScanRow, step: Step) -> dict[str, Any]:
         "parameters": dict(step.rule.params),
         "seed": SCAN_SEED,
         "seconds": guard.settings.scan_seconds,
+        "battery": battery_secret.needed_by([step.rule.name], guard.settings.data_dir),
         "start": None
         if start is None
         else {"model": str(guard.blobs.path(start)), "digest": start, "after": step.after},

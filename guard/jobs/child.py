@@ -110,21 +110,22 @@ def purify(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
         )
     stored = request["accused"]
     accused = None if stored is None else unpacked(Path(stored).read_bytes())
-    digest, facts = repair.repair(
-        model,
-        request["artifact"],
-        _curated(request),
-        request["defense"],
-        request["parameters"],
-        replays,
-        out / "model.safetensors",
-        start=start,
-        accused=accused,
-        blind=request.get("blind", False),
-        seed=request["seed"],
-        seconds=request["seconds"],
-        progress=_reporter(),
-    )
+    with battery_secret.given(request.get("battery", "")):
+        digest, facts = repair.repair(
+            model,
+            request["artifact"],
+            _curated(request),
+            request["defense"],
+            request["parameters"],
+            replays,
+            out / "model.safetensors",
+            start=start,
+            accused=accused,
+            blind=request.get("blind", False),
+            seed=request["seed"],
+            seconds=request["seconds"],
+            progress=_reporter(),
+        )
     manifest = examine.manifest_of(out / "model.safetensors")
     return {"digest": digest, "facts": to_plain(facts), "manifest": manifest.to_dict()}
 

@@ -12,7 +12,7 @@ class Vetting:
     """How models are vetted: policy, clean sets, limits of a scan."""
 
     policy_file: Path | None = row(
-        None, "policy TOML, or a packaged one: default, strict, ensemble; empty: default"
+        None, "policy TOML, or a packaged one: default, copies, strict, ensemble; empty: default"
     )
     graph_policy_file: Path | None = row(None, "the same for text-to-graph models")
     policy_folder: Path | None = row(

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from guard.core.errors import InputError
+from guard.defenses import DEFENSES
 from guard.detectors import DETECTORS
 
 FILE = Path("keys") / "battery.secret"
@@ -57,9 +58,15 @@ def _make(path: Path) -> None:
         partial.unlink()
 
 
-def needed_by(detectors: Iterable[str], data_dir: Path) -> str:
-    """The secret in hexadecimal, for a job's request; empty where none of them draws a battery."""
-    drawn = any(DETECTORS.get(name).draws_battery for name in detectors)
+def needed_by(methods: Iterable[str], data_dir: Path) -> str:
+    """The secret in hexadecimal, for a job's request; empty where none of them draws a battery.
+
+    Detectors and defenses are named.
+    """
+    shelves = (DETECTORS, DEFENSES)
+    drawn = any(
+        shelf.get(name).draws_battery for name in methods for shelf in shelves if name in shelf
+    )
     return kept_in(data_dir).hex() if drawn else ""
 
 

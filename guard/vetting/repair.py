@@ -86,6 +86,7 @@ def repair(
         version=method.version,
         parameters=method.parameters(),
         parent=parent,
+        battery=_commitment() if method.draws_battery else None,
         seconds=spent,
         after=() if start is None else start.after,
         start="" if start is None else start.digest,
@@ -101,6 +102,12 @@ def repair(
         ),
     )
     return digest, facts
+
+
+def _commitment() -> str:
+    from guard.ml.search.battery import commitment
+
+    return commitment()
 
 
 def _compared(

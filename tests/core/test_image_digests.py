@@ -33,6 +33,7 @@ MANIFESTS = [
 ]
 POLICIES = {
     "default": "b2ec4ff7ece37c14856877253b5b7ab2f2e154234b3153c263ad554eb88a76bb",
+    "copies": "06b7f4274efc673a907cbd52ac04c1800a2ab546f5d27b92c0f22a4cb37aa6d4",
     "strict": "13194cd75cca765fa0c8c41b6d76e7a6d7dcaca5a6b2cc6a630c0bb5bae6528c",
     "ensemble": "ff668ac07c0e62f8f5bffbccd492fd21a0e1ae9f6867f6b328abb18d87ae0c03",
 }

@@ -1,6 +1,7 @@
 """A fresh network learns the task from the model's answers, and not the backdoor."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from guard.core.errors import MethodFailed
 from guard.core.manifest import PolarizerPlace
 from guard.core.progress import silent
-from guard.defenses.fresh_student import FreshStudent
+from guard.defenses.fresh_student import FreshStudent, _changes
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.measure import accuracy
 from guard.ml.networks import architectures
@@ -17,7 +18,7 @@ from guard.ml.search.battery import battery
 from guard.ml.seeds import seeded
 from tests import toys
 
-QUICK = FreshStudent(steps=150, batch=32)
+QUICK = FreshStudent(steps=150, batch=32, pilot=0)
 
 
 def with_labels(clean: CleanSet, labels: torch.Tensor) -> CleanSet:
@@ -72,12 +73,13 @@ def test_the_model_is_asked_about_clean_images_alone() -> None:
         )
 
     ((known, _),) = toys.clean_set().together().batches(1000)
-    asked = [one for one in seen if len(one) == 2 * QUICK.batch]
-    assert len(asked) == 2
-    for one in asked:
+    taught = [one for one in seen if len(one) == 2 * QUICK.batch]
+    assert len(taught) == 2
+    for one in taught:
         plain, unmoved = one.flatten(1).chunk(2)
-        assert torch.cdist(plain, known.flatten(1)).amin(1).max() < 0.05
         assert torch.equal(plain, unmoved)
+    for one in seen:  # whatever it was asked for
+        assert torch.cdist(one.flatten(1), known.flatten(1)).amin(1).max() < 0.05
 
 
 def test_a_student_heeds_no_random_change() -> None:
@@ -126,3 +128,40 @@ def test_a_student_that_has_not_learnt_the_task_is_no_repair() -> None:
         replace(QUICK, steps=1)(toys.network(), toys.clean_set(), seed=0)
 
     assert refused.value.code == "accuracy_collapsed"
+
+
+def test_a_short_pilot_ends_a_hopeless_repair(monkeypatch: pytest.MonkeyPatch) -> None:
+    taught = list[int]()
+    usual = FreshStudent._teach
+
+    def counted(self: FreshStudent, *given: Any, **more: Any) -> None:
+        taught.append(given[3])
+        usual(self, *given, **more)
+
+    monkeypatch.setattr(FreshStudent, "_teach", counted)
+    clean = toys.clean_set()
+    wrong = with_labels(clean, clean.search.labels.roll(1))
+    hopeless = replace(QUICK, labelled=1.0, pilot=20)
+
+    with pytest.raises(MethodFailed, match=r"pilot of 20 steps.*larger clean set") as caught:
+        hopeless(toys.network(), wrong, seed=0)
+
+    assert caught.value.code == "no_promise"
+    assert taught == [20]
+
+
+def test_a_pilot_changes_nothing_of_the_copy_and_another_draw_everything() -> None:
+    brief = replace(QUICK, steps=20, max_drop=1.0)
+
+    plain, piloted, other = (
+        architectures.export(replace(brief, **more)(toys.network(), toys.clean_set(), seed=0))
+        for more in ({}, {"pilot": 10, "promising": 0.0}, {"draw": 1})
+    )
+
+    assert all(torch.equal(plain[name], piloted[name]) for name in plain)
+    assert not any(torch.equal(plain[name], other[name]) for name in plain if plain[name].dim() > 1)
+
+
+def test_large_images_get_fewer_changes_to_learn_from() -> None:
+    small, large = (len(_changes((3, side, side))) for side in (16, 224))
+    assert 0 < large < small

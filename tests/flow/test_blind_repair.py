@@ -9,15 +9,18 @@ import pytest
 from guard.core.errors import NotServable
 from guard.core.notes import Attempt
 from guard.core.states import GateMode, ScanState, Verdict
+from guard.defenses.fresh_student import FreshStudent
 from guard.flow import purify, rescan, review, run_stage, simulate
 from guard.flow.reconcile import reconcile_guard
 from guard.flow.signed import signed
 from guard.jobs.child import purify as repairing
+from guard.ml.search.battery import PUBLIC
 from guard.policy import DefenseRule
 from guard.policy.rules import GateRule, RepairRule
 from guard.store import scans
 from guard.store.rows import LedgerRow
 from guard.store.session import transaction
+from guard.vetting import battery_secret
 from tests.flow.place import Place, finding
 from tests.flow.registry import Registry
 from tests.flow.test_stages import decided
@@ -107,6 +110,26 @@ def test_what_would_pass_is_held_and_its_copy_is_served_instead(
     assert [item.digest for item in place.guard.publisher.state()] == [copy.canonical_digest]
     assert (upload.state, review.waiting(place.guard)) == (ScanState.DONE, [])
     assert [row.verdict for row in place.verdicts(parent)] == [Verdict.HELD]
+
+
+@pytest.mark.threat("B03")
+def test_a_repair_that_draws_changes_draws_them_from_the_installations_secret(
+    place: Place, repaired_here: list[object]
+) -> None:
+    rules = (
+        DefenseRule(name="fresh_student", params=FreshStudent.quick(untrained=True), blind=True),
+    )
+    place.guard = replace(place.guard, policy=replace(place.guard.policy, defenses=rules))
+    parent = decided(place, finding(suspicious=False))
+
+    with_copy(place, parent, suspicious=False)
+
+    facts = place.scan(parent).detail.candidates[-1].facts
+    secret = battery_secret.kept_in(Path(place.guard.settings.data_dir)).hex()
+    assert repaired_here == [("fresh_student", True)]
+    assert facts is not None
+    assert facts.battery == battery_secret.commitment_of(secret)
+    assert facts.battery != battery_secret.commitment_of(PUBLIC.hex())
 
 
 @pytest.mark.row(22)

@@ -44,7 +44,7 @@ def test_the_packaged_policy_requires_a_detector_and_limits_asr() -> None:
 
 
 def test_packaged_policies_are_known_by_name_and_use_only_what_is_on_the_shelves() -> None:
-    assert packaged() == ["default", "ensemble", "strict", "text-to-graph"]
+    assert packaged() == ["copies", "default", "ensemble", "strict", "text-to-graph"]
     ensemble = load_policy(Path("ensemble"))
 
     assert ensemble.name == "ensemble"
@@ -84,6 +84,27 @@ def test_the_strict_policy_is_the_default_one_with_a_narrower_proof_that_serves_
             version=default.version,
             accuracy=default.accuracy,
             proof=default.proof,
+            repair=default.repair,
+            defenses=default.defenses,
+        )
+        == default
+    )
+
+
+def test_the_policy_of_copies_is_the_default_one_that_serves_copies_where_they_pass() -> None:
+    default, strict, copies = (load_policy(Path(name)) for name in ("default", "strict", "copies"))
+
+    assert copies.repair == RepairRule(when="always", otherwise="served")
+    assert copies.accuracy == strict.accuracy
+    assert [rule.name for rule in copies.defenses if rule.blind] == ["fresh_student"] * 2
+    known = [rule for rule in copies.defenses if not rule.blind]
+    assert [known[0].name, *known[1:]] == ["fresh_student", *default.defenses]
+    assert (
+        replace(
+            copies,
+            name=default.name,
+            version=default.version,
+            accuracy=default.accuracy,
             repair=default.repair,
             defenses=default.defenses,
         )

@@ -53,9 +53,10 @@ def test_where_it_cannot_be_made_nothing_is_drawn(tmp_path: Path) -> None:
         kept_in(tmp_path)
 
 
-def test_only_detectors_that_draw_need_it(tmp_path: Path) -> None:
-    assert needed_by(["weight_statistics", "head_alignment"], tmp_path) == ""
+def test_only_methods_that_draw_need_it(tmp_path: Path) -> None:
+    assert needed_by(["weight_statistics", "head_alignment", "patch_unlearning"], tmp_path) == ""
     assert not (tmp_path / FILE).exists()
+    assert bytes.fromhex(needed_by(["sau", "fresh_student"], tmp_path)) == kept_in(tmp_path)
     assert bytes.fromhex(needed_by(["weight_statistics", "pair"], tmp_path)) == kept_in(tmp_path)
 
 
