@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from guard.core.manifest import Manifest
@@ -25,8 +25,8 @@ from guard.ml.training.checkpoints import Checkpoint
 from guard.ml.training.resumable import Resumable, Stage
 from guard.retrainers import _shared
 from guard.retrainers._base import Retrained, Retrainer
-from guard.trainsets import BATCH, TrainingSet
 from guard.trainsets import Sifted as Sift
+from guard.trainsets import TrainingSet
 
 LOOKED = 0.4  # of the progress, once it is known which images are like suspects
 
@@ -167,16 +167,5 @@ class Sifted(Retrainer):
         )
         run.fit(stage, 0.0, LOOKED)
         network.eval()
-        return _chance(network, train, places, new, device) >= self.alike
-
-
-@torch.no_grad()
-def _chance(
-    network: nn.Module, train: TrainingSet, places: np.ndarray, row: int, device: torch.device
-) -> np.ndarray:
-    """The probability of class `row`, float n, of the images at `places`."""
-    found = [np.empty(0, np.float32)]
-    for start in range(0, len(places), BATCH):
-        images, _ = _shared.batch_of(train, places[start : start + BATCH], device)
-        found.append(network(images).softmax(1)[:, row].cpu().numpy())
-    return np.concatenate(found)
+        rows = np.full(len(places), new)
+        return _shared.chances(network, train, places, rows, device) >= self.alike
