@@ -7,6 +7,7 @@ against the suspects (decision 0042).
 """
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from types import MappingProxyType
 from typing import ClassVar
@@ -210,11 +211,7 @@ class DSt(Retrainer):
         progress: Progress,
     ) -> None:
         """Put the classifier with the least loss into the model."""
-        device = model.mean.device
-
-        def watch() -> None:
-            progress(CLASSIFIED, "classifier")
-
+        device, watch = model.mean.device, partial(progress, CLASSIFIED, "classifier")
         good = chain(
             _features.read(train, self._some(trusted), device),
             clean.search.batches(_features.BATCH, device=device),
