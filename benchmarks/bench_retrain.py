@@ -2,6 +2,7 @@
 
     python -m benchmarks.bench_retrain --out DIR [--minutes N] [--record]
         [--part exam|development] [--only TEXT ...] [--methods NAME ...] [--while-absent FILE]
+        [--note TEXT]
 
 A cell is an attack, data, a network and a seed. The network is trained on the poisoned set without
 augmentation, and the guard sifts that set: what methods get is what the guard found, errors and
@@ -16,8 +17,8 @@ that was stopped goes on with the next run, a retrainer's within its training. T
 one processor core, with one thread; `--while-absent FILE` waits while FILE exists.
 
 Exam cells have Fashion-MNIST images and seeds that no parameter was chosen on; MNIST has too few
-images for that, but none was chosen on its digits. `--part development` has the cells that
-parameters were chosen on, and writes no record.
+images for that: development has a third cell with training images of the exam, other seeds, and no
+image that the exam is measured on. `--part development` writes no record.
 """
 
 import argparse
@@ -114,6 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS))
     parser.add_argument("--while-absent", type=Path, metavar="FILE")
     parser.add_argument("--record", action="store_true")
+    parser.add_argument("--note", default="", help="a sentence for the record")
     options = parser.parse_args(arguments)
     if options.record and options.part != EXAM:
         parser.error("cells that parameters were chosen on are no record")
@@ -130,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ):
         print(line, flush=True)
     rows = collected(options.out, planned)
-    result = summary(rows, len(planned))
+    result = summary(rows, len(planned)) | {"note": options.note}
     print(page(result))
     if options.record:
         folder = record.write(

@@ -228,6 +228,7 @@ def page(result: Mapping[str, Any]) -> str:
         f"{result['retrained']} of {result['planned']} cells, seeds {seeds}. In {result['learnt']}",
         f"the ASR of the upload is at least {LEARNT:.0%}: only those count but in the last of our",
         "tables. The machine was shared with other work, so times are of the processor.",
+        *([result["note"]] if result.get("note") else []),
         "",
         *_aims(result),
         "",

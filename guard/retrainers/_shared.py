@@ -1,6 +1,6 @@
 """What retrainers have in common: their inputs' checks, batches, an optimiser."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -10,9 +10,13 @@ from guard.core.errors import MethodFailed
 from guard.core.manifest import Manifest
 from guard.ml.cleanset import CleanSet
 from guard.ml.training.fit import by_fan_in
-from guard.trainsets import Sifted, TrainingSet
+from guard.trainsets import BATCH, Sifted, TrainingSet
 
 _SHIFTED = 8  # of the image's side, a part: 4 of 32 pixels, as papers on small images have it
+
+
+def _unwatched(_done: float) -> None:
+    """The progress of a caller that shows none."""
 
 
 def require(
@@ -88,14 +92,39 @@ def batch_of(train: TrainingSet, places: np.ndarray, device: torch.device) -> tu
     return images.to(device).float().div_(255), labels.to(device)
 
 
+@torch.no_grad()
+def chances(
+    network: nn.Module,
+    train: TrainingSet,
+    places: np.ndarray,
+    rows: np.ndarray,
+    device: torch.device,
+    *,
+    watch: Callable[[float], None] = _unwatched,
+) -> np.ndarray:
+    """What probability a network gives class `rows[i]` for the image at `places[i]`, float32 n.
+
+    Raises:
+        MethodFailed: a logit is not finite, so that nothing can be sorted by it.
+    """
+    found = [np.empty(0, np.float32)]
+    for start in range(0, len(places), BATCH):
+        images, _ = batch_of(train, places[start : start + BATCH], device)
+        logits = network(images)
+        if not bool(torch.isfinite(logits).all()):
+            raise MethodFailed(
+                "The network that images are sorted by gives logits that are not finite.",
+                code="non_finite",
+            )
+        given = logits.softmax(1).cpu().numpy()
+        found.append(given[np.arange(len(given)), rows[start : start + BATCH]])
+        watch((start + len(images)) / len(places))
+    return np.concatenate(found)
+
+
 def reach(train: TrainingSet) -> int:
     """How many pixels an augmentation may shift an image of this set."""
-    return shift_of(min(train.facts.height, train.facts.width))
-
-
-def shift_of(side: int) -> int:
-    """The same for images whose shorter side has this many pixels."""
-    return side // _SHIFTED
+    return min(train.facts.height, train.facts.width) // _SHIFTED
 
 
 def adam(weights: Iterable[nn.Parameter], rate: float, decay: float) -> torch.optim.Optimizer:

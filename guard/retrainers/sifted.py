@@ -15,10 +15,9 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from guard.core.errors import MethodFailed
 from guard.core.manifest import Manifest
 from guard.core.progress import Progress, span
 from guard.ml.cleanset import CleanSet
@@ -28,8 +27,8 @@ from guard.ml.training.checkpoints import Checkpoint
 from guard.ml.training.resumable import Resumable, Stage
 from guard.retrainers import _shared
 from guard.retrainers._base import Retrained, Retrainer
-from guard.trainsets import BATCH, TrainingSet
 from guard.trainsets import Sifted as Sift
+from guard.trainsets import TrainingSet
 
 # Of the progress, once it is learnt what suspects look like, and known which images are like them.
 LEARNT, LOOKED = 0.35, 0.4
@@ -179,38 +178,11 @@ class Sifted(Retrainer):
         )
         run.fit(stage, 0.0, LEARNT)
         network.eval()
-        return _chance(network, train, places, new, device, watch) >= self.alike
+        rows = np.full(len(places), new)
+        found = _shared.chances(network, train, places, rows, device, watch=watch)
+        return found >= self.alike
 
 
 def _times(share: float, others: int, own: int) -> int:
     """How often `own` images are repeated so that they are a `share` of all, at least."""
     return max(1, math.ceil(share * others / ((1 - share) * own)))
-
-
-@torch.no_grad()
-def _chance(
-    network: nn.Module,
-    train: TrainingSet,
-    places: np.ndarray,
-    row: int,
-    device: torch.device,
-    watch: Callable[[float], None],
-) -> np.ndarray:
-    """The probability of class `row`, float n, of the images at `places`.
-
-    Raises:
-        MethodFailed: a logit is not finite, so that nothing would be left out.
-    """
-    found = [np.empty(0, np.float32)]
-    for start in range(0, len(places), BATCH):
-        images, _ = _shared.batch_of(train, places[start : start + BATCH], device)
-        logits = network(images)
-        if not bool(torch.isfinite(logits).all()):
-            raise MethodFailed(
-                "The network that looks for images like the accused ones gives logits that are not "
-                "finite; alike=1 trains without it.",
-                code="non_finite",
-            )
-        found.append(logits.softmax(1)[:, row].cpu().numpy())
-        watch((start + len(images)) / len(places))
-    return np.concatenate(found)

@@ -89,6 +89,22 @@ def test_exam_cells_have_other_images_than_development() -> None:
     assert not np.array_equal(own.rows(np.arange(9)), other.rows(np.arange(9)))
 
 
+def test_development_sees_no_digit_that_the_exam_is_measured_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(data, "mnist", tiny)
+    cell = replace(SMALL, data="mnist", attack="blended")
+    exam, development = (ground(replace(cell, part=part)) for part in (EXAM, DEVELOPMENT))
+
+    taught = {image.tobytes() for image in exam.train.rows(np.arange(len(exam.train)))}
+    poisoned = len(exam.poison)
+    tested = {image.numpy().tobytes() for image in exam.test.images}
+    own = [image.numpy().tobytes() for image in development.test.images]
+    assert not tested.intersection(own)
+    assert sum(image not in taught for image in own) <= poisoned
+    assert len(development.train) + len(own) == len(exam.train)
+
+
 def test_a_run_keeps_what_it_did_and_goes_on_with_what_is_missing(tmp_path: Path) -> None:
     first = list(work(tmp_path, [SMALL], [RELABELLING], end=float("inf"), wait=silent))
     weights = (tmp_path / SMALL.name / "upload.safetensors").stat().st_mtime_ns
@@ -239,10 +255,12 @@ def test_development_cells_are_no_record(tmp_path: Path) -> None:
 
 def test_the_command_prints_the_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     threads = torch.get_num_threads()
-    bench_retrain.main(["--out", str(tmp_path), "--minutes", "0"])
+    bench_retrain.main(["--out", str(tmp_path), "--minutes", "0", "--note", "Oracle rows are old."])
     torch.set_num_threads(threads)
 
-    assert "0 of 12 cells" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "0 of 12 cells" in shown
+    assert "\nOracle rows are old.\n" in shown
 
 
 def test_evidence_quotes_what_was_measured_of_each_aim() -> None:

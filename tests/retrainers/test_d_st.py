@@ -12,9 +12,14 @@ from torch.nn.functional import cross_entropy
 from guard.core.errors import InputError, MethodFailed
 from guard.ml.networks import heads
 from guard.ml.training.contrastive import contrastive_loss, positives
-from guard.retrainers import d_st
+from guard.retrainers import _features, d_st
 from guard.retrainers._base import Retrained
-from guard.retrainers.d_st import DSt, clean_minus_poisoned
+from guard.retrainers._counterexamples import (
+    Counterexamples,
+    clean_minus_poisoned,
+    unlikelihood,
+)
+from guard.retrainers.d_st import DSt
 from guard.trainsets import Sifted
 from tests import toys
 from tests.retrainers import sets
@@ -120,14 +125,98 @@ def test_the_backdoor_is_not_learnt_although_its_images_are_seen(head: str) -> N
     assert made.numbers["suspects"] == len(sets.sift().suspects)
 
 
-@pytest.mark.parametrize("head", ["logistic", "sgd"])
-def test_it_needs_no_suspects(head: str) -> None:
-    assert trained(sets.sift(suspects=False), head=head).numbers["suspects"] == 0
+def test_poison_that_no_sift_found_is_not_believed() -> None:
+    made = trained(sets.sift(suspects=False))
+
+    honest = sets.IMAGES - sets.POISONED - len(sets.sift().trusted)
+    assert made.numbers["suspects"] == 0
+    assert honest / 2 < made.numbers["believed"] <= honest + sets.POISONED / 10
+    assert toys.success(made.model) < 0.2
+
+
+def test_its_classifier_by_steps_needs_no_suspects() -> None:
+    assert trained(sets.sift(suspects=False), head="sgd").numbers["suspects"] == 0
+
+
+def test_without_passes_at_last_it_ends_with_the_classifier() -> None:
+    made = trained(sets.sift(), tune_epochs=0)
+
+    assert made.numbers["believed"] == 0
+    assert toys.success(made.model) < 0.2
+
+
+def test_labels_are_believed_that_are_as_possible_as_those_of_calibration_images() -> None:
+    model, clean, train = toys.network(), toys.clean_set(), sets.poisoned()
+    places = np.arange(len(train))
+
+    own = [
+        _features.agreeing(model, train, clean, places, lost=lost).sum()
+        for lost in (0.0, 0.05, 1.0)
+    ]
+
+    labels = torch.from_numpy(train.labels)
+    chance = model(torch.from_numpy(train.rows(places)).float() / 255).softmax(1)
+    chance = chance.gather(1, labels[:, None])[:, 0]
+    held = model(clean.calibration.floats()).softmax(1)
+    held = held.gather(1, clean.calibration.labels[:, None])[:, 0]
+    assert own[0] == int((chance >= held.min()).sum())
+    assert own[2] == int((chance >= held.max()).sum())
+    assert own[0] >= own[1] >= own[2]
+
+
+def test_unlikelihood_is_that_of_the_formula_and_vanishes_where_nobody_obeys() -> None:
+    logits = torch.tensor([[3.0, 0.0, 1.0], [-60.0, 0.0, 1.0]], requires_grad=True)
+    labels = torch.tensor([0, 0])
+    chance = float(logits.detach()[0].softmax(0)[0])
+
+    value = unlikelihood(logits, labels)
+    value.backward()
+
+    assert float(value.detach()) == pytest.approx(-math.log(1 - chance) / 2, rel=1e-5)
+    assert logits.grad is not None
+    assert float(logits.grad[0, 0]) == pytest.approx(chance / 2, rel=1e-5)
+    assert float(logits.grad[1].abs().max()) < 1e-9
+    assert math.isfinite(float(unlikelihood(torch.tensor([[200.0, 0.0]]), labels[:1])))
+
+
+def test_suspects_are_drawn_beside_a_batch_and_turn_the_network_from_their_label() -> None:
+    train, seen = sets.watched(sets.poisoned())
+    images = toys.labelled(32, 7).floats()
+    layer = nn.Sequential(nn.Flatten(), nn.LazyLinear(toys.CLASSES))
+    accused = Counterexamples(
+        train=train, places=np.arange(10), share=0.25, change=lambda images: images
+    )
+    logits, first = accused.beside(layer, images)
+
+    assert logits.shape == (32, toys.CLASSES)
+    assert torch.allclose(logits, layer(images))
+    assert seen <= set(range(10))
+    steps = torch.optim.SGD(layer.parameters(), 0.05)
+    for _ in range(20):
+        steps.zero_grad()
+        accused.beside(layer, images)[1].backward()
+        steps.step()
+    assert float(accused.beside(layer, images)[1].detach()) < 0.5 * float(first.detach())
+
+
+@pytest.mark.parametrize(("places", "share"), [(0, 0.25), (10, 0.001)])
+def test_without_suspects_nothing_is_added(places: int, share: float) -> None:
+    images = toys.labelled(32, 7).floats()
+    layer = nn.Sequential(nn.Flatten(), nn.LazyLinear(toys.CLASSES))
+    accused = Counterexamples(
+        train=sets.poisoned(), places=np.arange(places), share=share, change=lambda images: images
+    )
+
+    logits, added = accused.beside(layer, images)
+
+    assert torch.equal(logits, layer(images))
+    assert float(added) == 0
 
 
 def test_steps_of_the_classifier_leave_the_extractor_as_it_was() -> None:
     one, two = (
-        trained(sets.sift(), head="sgd", head_epochs=count).model.state_dict() for count in (1, 3)
+        trained(sets.sift(), head="sgd", head_epochs=count, tune_epochs=0).model.state_dict()
+        for count in (1, 3)
     )
     moved = {name for name in one if not torch.equal(one[name], two[name])}
 
@@ -231,7 +320,7 @@ def test_a_layer_that_is_followed_by_another_operation_is_left_alone() -> None:
 
 
 def test_a_network_without_a_classifier_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(d_st, "layer_of", lambda model, clean: None)
+    monkeypatch.setattr(_features, "layer_of", lambda model, clean: None)
     with pytest.raises(MethodFailed) as refused:
         trained(sets.sift())
 

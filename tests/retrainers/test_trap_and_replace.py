@@ -17,8 +17,8 @@ from guard.ml.networks.architectures import ImageModel
 from guard.ml.networks.split import Split, psnr, split
 from guard.ml.seeds import seeded
 from guard.ml.training.augment import cutmix
-from guard.ml.training.resumable import Resumable
-from guard.retrainers import trap_and_replace
+from guard.ml.training.resumable import Resumable, Stage
+from guard.retrainers import _shared, trap_and_replace
 from guard.retrainers._base import Retrained
 from guard.retrainers.trap_and_replace import TrapAndReplace
 from tests import toys
@@ -47,6 +47,12 @@ def cut() -> tuple[ImageModel, Split]:
     return model, split(model, toys.clean_set().search.pick(torch.arange(4)).floats(), method="T")
 
 
+def replaced(method: TrapAndReplace, model: ImageModel, where: Split) -> Stage:
+    """Its stage for the head, on the poisoned set and a perfect sift."""
+    found = sets.sift()
+    return method._replace("head", model, where, toys.clean_set(), sets.poisoned(), found.suspects)
+
+
 def stem_digest(model: ImageModel, where: Split) -> str:
     """Of all weights and statistics before the cut."""
     sha = hashlib.sha256()
@@ -59,7 +65,7 @@ def stem_digest(model: ImageModel, where: Split) -> str:
 
 def test_the_replace_stage_gives_the_stem_no_gradient_and_the_head_one() -> None:
     model, where = cut()
-    stage = TrapAndReplace()._replace("head", model, where, toys.clean_set())
+    stage = replaced(TrapAndReplace(), model, where)
 
     stage.loss(np.arange(16)).backward()
 
@@ -77,7 +83,7 @@ def test_the_replace_stage_changes_neither_weights_nor_statistics_of_the_stem() 
     }
     method = TrapAndReplace(**TrapAndReplace.quick())
     with seeded(1):
-        stage = method._replace("head", model, where, toys.clean_set())
+        stage = replaced(method, model, where)
         Resumable(sets.Memory(), silent).fit(stage, 0, 1)
 
     assert stem_digest(model, where) == before
@@ -95,10 +101,43 @@ def test_batches_are_mixed_as_often_as_is_asked_for(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(trap_and_replace, "cutmix", noted)
     for mix in (0.0, 1.0):
-        stage = TrapAndReplace(mix=mix)._replace("head", model, where, toys.clean_set())
+        stage = replaced(TrapAndReplace(mix=mix), model, where)
         stage.loss(np.arange(16))
 
     assert mixed == [16]
+
+
+@pytest.mark.parametrize(("counter", "mix"), [(0.5, 0.0), (0.5, 1.0), (0.0, 0.0)])
+def test_the_replace_stage_reads_suspects_alone_and_none_if_they_do_not_count(
+    counter: float, mix: float
+) -> None:
+    model, where = cut()
+    train, seen = sets.watched(sets.poisoned())
+    found = sets.sift()
+    stage = TrapAndReplace(counter=counter, mix=mix)._replace(
+        "head", model, where, toys.clean_set(), train, found.suspects
+    )
+
+    stage.loss(np.arange(16))
+
+    assert seen <= set(found.suspects.tolist())
+    assert bool(seen) == (counter > 0)
+
+
+def test_the_new_head_turns_from_the_suspects() -> None:
+    left = []
+    for counter in (0.0, 0.5):
+        model, where = cut()
+        method = TrapAndReplace(**{**TrapAndReplace.quick(), "counter": counter})
+        with seeded(1):
+            Resumable(sets.Memory(), silent).fit(replaced(method, model, where), 0, 1)
+        model.eval()
+        train, places = sets.poisoned(), sets.sift().suspects
+        images, labels = _shared.batch_of(train, places, CPU)
+        with torch.no_grad():
+            left.append(float(model(images).softmax(1).gather(1, labels[:, None]).mean()))
+
+    assert left[1] < 0.8 * left[0]
 
 
 def test_the_head_starts_anew_and_the_stem_does_not() -> None:
