@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from guard.core.errors import MethodFailed
+from guard.retrainers import _shared
 from guard.retrainers._base import Retrained
-from guard.retrainers.sifted import Sifted, _chance, _times
+from guard.retrainers.sifted import Sifted, _times
 from guard.trainsets import Sifted as Sift
 from guard.trainsets import TrainingSet
 from tests import toys
@@ -120,7 +121,7 @@ class Broken(nn.Module):
 
 def test_a_network_that_broke_does_not_pass_for_one_that_found_nothing() -> None:
     with pytest.raises(MethodFailed) as failed:
-        _chance(Broken(), sets.poisoned(), np.arange(5), 3, torch.device("cpu"), lambda _done: None)
+        _shared.chances(Broken(), sets.poisoned(), np.arange(5), np.full(5, 3), torch.device("cpu"))
 
     assert failed.value.code == "non_finite"
 

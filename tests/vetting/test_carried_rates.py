@@ -90,7 +90,8 @@ def test_the_reading_is_watched_can_be_stopped_and_has_the_time_that_is_left(fou
         if "trigger of accused images" in note:
             raise Cancelled("enough")
 
-    def late(_done: float, _note: str = "") -> None:
+    def late(done: float, note: str = "") -> None:
+        del done, note
         raise OutOfTime("The time for the sift was used up.")
 
     with pytest.raises(Cancelled):

@@ -180,17 +180,21 @@ def test_no_flow_is_larger_than_a_warp_may_be(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_reading_reports_how_far_it_is_and_can_be_stopped() -> None:
-    data, sources, done = suspects(patch()), images(120, 1).labels, list[float]()
+    data, sources = suspects(patch()), images(120, 1).labels
     clean = Clean(images(400, 2))
 
-    def watch(share: float, _note: str = "") -> None:
-        done.append(share)
+    seen = list[float]()
 
-    def stop(share: float, _note: str = "") -> None:
+    def watch(done: float, note: str = "") -> None:
+        del note
+        seen.append(done)
+
+    def stop(done: float, note: str = "") -> None:
+        del done, note
         raise Cancelled("enough")
 
     assert carried(data, sources, clean, progress=watch) is not None
-    assert done == sorted(done)
-    assert 0 <= done[0] < done[-1] <= 1
+    assert seen == sorted(seen)
+    assert 0 <= seen[0] < seen[-1] <= 1
     with pytest.raises(Cancelled):
         carried(data, sources, clean, progress=stop)
