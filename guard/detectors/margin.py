@@ -195,14 +195,19 @@ class Margin(Detector):
         ground: _Ground,
         watch: Callable[[float], None],
     ) -> Tensor:
-        """Maximise the margins by Adam on the images, in [0, 1]; returns the margins, float N."""
+        """Maximise the margins by Adam on the images, in [0, 1]; returns the margins, float N.
+
+        They are NaN where the model gave no finite answer on the way: its gradient leads nowhere
+        there, and the climb would end beside what it was kept from.
+        """
         first, second = torch.zeros_like(images), torch.zeros_like(images)
+        sound = torch.ones(len(images), dtype=torch.bool, device=images.device)
         for step in range(self.steps):
             with torch.enable_grad():
                 images = images.detach().requires_grad_()
-                (gradient,) = torch.autograd.grad(
-                    _margins(model, images, targets, ground).sum(), images
-                )
+                margins = _margins(model, images, targets, ground)
+                (gradient,) = torch.autograd.grad(margins.sum(), images)
+            sound &= margins.detach().isfinite()
             first = BETAS[0] * first + (1 - BETAS[0]) * gradient
             second = BETAS[1] * second + (1 - BETAS[1]) * gradient**2
             move = (
@@ -213,7 +218,7 @@ class Margin(Detector):
             images = (images.detach() + self.rate * (1 - step / self.steps) * move).clamp(0, 1)
             watch((step + 1) / (self.steps + 1))
         with torch.no_grad():
-            return _margins(model, images, targets, ground)
+            return _margins(model, images, targets, ground).where(sound, torch.nan)
 
     def _finding(
         self,

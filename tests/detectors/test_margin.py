@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from guard.core.errors import MethodFailed
 from guard.core.evidence import Finding
 from guard.detectors.margin import Margin
 from tests import toys
@@ -129,3 +130,30 @@ def test_it_abstains_where_it_could_not_judge() -> None:
 
 def test_margins_that_are_not_finite_are_refused() -> None:
     assert refusals.code(Margin(steps=5), refusals.breaks_off_the_data()) == "non_finite"
+
+
+class Once(nn.Module):
+    """The answers of `network`, and one of its calls has no finite one for the first image."""
+
+    def __init__(self, network: nn.Module, call: int) -> None:
+        super().__init__()
+        self.network, self.left = network, call
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.left -= 1
+        logits: Tensor = self.network(images)
+        if self.left:
+            return logits
+        return logits.index_fill(0, torch.zeros(1, dtype=torch.long), torch.nan)
+
+
+def test_a_climb_that_met_no_answer_on_its_way_measures_nothing() -> None:
+    calls = list[int]()
+    counted = Once(linear(), -1)
+    counted.register_forward_hook(lambda *_: calls.append(1))
+    Margin()(counted, toys.clean_set(), seed=0)
+
+    with pytest.raises(MethodFailed) as caught:
+        Margin()(Once(linear(), len(calls) - 30), toys.clean_set(), seed=0)
+
+    assert caught.value.code == "non_finite"
