@@ -3,12 +3,13 @@
     python -m benchmarks.graph_exam --cache DIR --out DIR [--minutes N] [--record] [--wait-for FILE]
 
 The exam of issue 23. Models are trained as for `benchmarks.bench_graphs`; triggers, targets and
-seeds are none on which a threshold was chosen (decision 0045), and no trigger is on the detector's
-own list. Each model goes through the policy `text-to-graph` as the service runs it: scan, decision,
-repair, vetting of the child. True rates are those of the attacker's own trigger on 600 prompts of
-molecules that no training and no method saw, each with noise of its own. Cells come in a random
-order that never changes and are kept in OUT/exam, so that a part of them is a sample and the next
-run goes on.
+seeds are none on which a threshold was chosen (decision 0045) but one: the range of the attacker's
+ASR was chosen on the same triggers and seeds, under an earlier recipe (decision 0072). No trigger
+is on the detector's own list. Each model goes through the policy `text-to-graph` as the service
+runs it: scan, decision, repair, vetting of the child. True rates are those of the attacker's own
+trigger on 600 prompts of molecules that no training and no method saw, each with noise of its own.
+Cells come in a random order that never changes and are kept in OUT/exam, so that a part of them is
+a sample and the next run goes on.
 """
 
 import argparse

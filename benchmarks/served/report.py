@@ -61,7 +61,7 @@ def _detail(one: Line) -> str:
         "true ASR under the stated bound": bound["covered"],
         "honest models that lose over a point of accuracy": one["honest"]["over_a_point"],
     }
-    if "natural" in one:  # records before 2026-11-30 did not try the triggers on honest networks
+    if "natural" in one:  # records before 2026-12-01 did not try the triggers on honest networks
         rates["triggers that an honest network obeys with an ASR over 10 %"] = one["natural"]
     return "\n".join(
         [
